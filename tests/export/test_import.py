@@ -21,7 +21,8 @@ from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest_folder import load
 from wsss.export.brush import encode_brush
 from wsss.export.errors import ExportError
-from wsss.export.own_masks import own_masks, tolerance_of
+from wsss.export.own_masks import own_masks, refuse_own_folder, tolerance_of
+from wsss.photos.settings import HEADER
 from wsss.score.truth.corrections.importer import Source, import_masks
 from wsss.score.truth.corrections.label_studio import decode_brush
 from wsss.score.truth.corrections.unchanged import is_unchanged
@@ -115,6 +116,23 @@ def test_no_photo_is_overwritten(results: Results, tmp_path: Path) -> None:
     with pytest.raises(TruthError, match=r"a\.png: is a photo of the run; name another folder"):
         imported(results, source, "png", tmp_path / "photos")
     assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["masks", "masks/train/png", "gallery/masks"])
+def test_the_run_s_own_masks_are_not_replaced(results: Results, place: str) -> None:
+    """Its next run would draw them again, over the corrections."""
+    with pytest.raises(ExportError, match="the run writes its own masks there"):
+        refuse_own_folder(results.folder / place, results.folder)
+    refuse_own_folder(results.folder.parents[1] / "masks", results.folder)
+
+
+def test_masks_of_photos_are_not_replaced(results: Results, tmp_path: Path) -> None:
+    shutil.copytree(results.folder, tmp_path / "p-masks/results/photos")
+    (tmp_path / "p-masks/config.yaml").write_text(HEADER)
+    for run in (tmp_path / "p-masks", tmp_path / "p-masks/results/photos"):
+        with pytest.raises(ExportError, match=r"--out .*p-masks/masks: the run writes its own"):
+            refuse_own_folder(tmp_path / "p-masks/masks", run)
+        refuse_own_folder(tmp_path / "hand", run)
 
 
 def test_a_corrected_part_is_imported_and_scores_that_part(
@@ -304,7 +322,7 @@ def test_masks_that_nobody_changed_are_no_corrections(
         assert not out.exists()
         change_one(source, form)
         text = imported(results, source, form, out, run_masks=run_masks)
-    assert text.startswith(f"1 masks of 9 images in {out}: 1 new, 0 changed, 0 as before")
+    assert text.startswith(f"1 mask of 9 images in {out}: 1 new, 0 changed, 0 as before")
     assert "since the run has the same mask:" in text
     assert [path.name for path in out.rglob("*.png")] == ["a.png"]
     assert imported(results, source, form, out).startswith(("9 masks", "6 masks"))

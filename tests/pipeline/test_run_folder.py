@@ -17,6 +17,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("here/results/demo", "here/p-masks/results/photos", "there/results/demo"):
         (tmp_path / name / "logs").mkdir(parents=True)
     (tmp_path / "here/results/cache/text").mkdir(parents=True)
+    (tmp_path / "here/photos").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
@@ -56,6 +57,12 @@ def test_a_folder_that_is_no_run_is_named_as_typed(project: Path) -> None:
     [
         ("show demo", "results/demo: holds no results"),
         ("show demos", "demos: no such folder"),
+        (
+            "show photos",
+            "photos: holds no results; run snakemake first, or pass results/<name> or the folder",
+        ),
+        ("verify photos", "photos: is not the folder of a run; pass results/<name>, or the folder"),
+        ("clean photos", "photos: is not the folder of a run; pass results/<name>, or the folder"),
         ("verify demos", "demos: no such folder"),
         ("clean demos", "demos: no such folder"),
     ],

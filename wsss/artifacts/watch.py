@@ -156,7 +156,7 @@ def state(files: Mapping[str, Stamp], record: Path, *, remember: bool = True) ->
                 write_record(record, text, now, digests, started)
         return text
     if text:
-        more = f" and {len(others) - 1} others" if others[1:] else ""
+        more = f" and {len(others) - 1} other{'s' * (len(others) > 2)}" if others[1:] else ""
         _log.warning("%s%s: new, missing or written since the last run", others[0], more)
     present = sorted((path, there) for path, there in now.items() if there)
     return f"{len(present)} files, {digest_json(present)[:16]}"

@@ -18,6 +18,8 @@ from wsss.export.target import ABOUT
 from wsss.export.task import POLYGONS, ExportTask
 from wsss.labels.ignore import IGNORED
 from wsss.labels.layers import layered
+from wsss.pipeline.photo_run import is_of_photos
+from wsss.pipeline.run_folder import run_folder
 
 Labels = UInt8[np.ndarray, "height width"]
 
@@ -58,6 +60,27 @@ def own_masks(
                 yield from (_as_polygons(labels, tolerance) for labels in exact)
 
         yield masks
+
+
+def refuse_own_folder(out: Path, run: Path) -> None:
+    """Refuse a folder that the run fills: its next run would draw over corrected masks.
+
+    Args:
+        out: where corrected masks shall go.
+        run: as of `open_run`.
+
+    Raises:
+        ExportError: it is such a folder.
+    """
+    folder = run_folder(run, "masks").resolve()
+    own = [folder / "masks", folder / "gallery"]
+    if is_of_photos(folder.parents[1]):
+        own.append(folder.parents[1] / "masks")
+    if any(out.resolve().is_relative_to(path) for path in own):
+        raise ExportError(
+            f"--out {out}: the run writes its own masks there, over corrected ones; name a folder "
+            "of your own"
+        )
 
 
 def tolerance_of(annotations: Path) -> float:

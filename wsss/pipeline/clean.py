@@ -23,7 +23,7 @@ from wsss.compute.shards import part_of
 from wsss.data.counted import counted
 from wsss.pipeline.engine_lock import engines_died
 from wsss.pipeline.products import PRODUCTS
-from wsss.pipeline.run_folder import PARTS
+from wsss.pipeline.run_folder import PARTS, not_a_run
 from wsss.score.page.files import FILES, read_shown
 
 What = Literal["work", "cache", "all"]
@@ -58,10 +58,7 @@ def entries(folder: Path, what: What) -> list[Entry]:
         ArtifactError: the folder is not that of a run.
     """
     if not any((folder / name).is_dir() for name in PARTS):
-        raise ArtifactError(
-            f"{folder}: is not the folder of a run; pass results/<name>, or the folder that `wsss "
-            "photos` wrote"
-        )
+        raise not_a_run(folder)
     return list(_entries(folder, what))
 
 

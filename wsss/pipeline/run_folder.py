@@ -35,6 +35,14 @@ def run_folder(folder: Path, *parts: str) -> Path:
     return next(iter(runs), folder)
 
 
+def not_a_run(folder: Path) -> ArtifactError:
+    """The error of a folder that is there, but is not that of a run."""
+    return ArtifactError(
+        f"{folder}: is not the folder of a run; pass results/<name>, or the folder that `wsss "
+        "photos` wrote"
+    )
+
+
 def named_run(text: str) -> Path:
     """The folder of a run, of which the name is enough where ``results`` lies.
 

@@ -172,11 +172,12 @@ def import_masks(
     Only images that somebody annotated are taken: masks that are as the run has them are left out.
     Labels are matched by their names.
     """
-    from wsss.export.own_masks import own_masks, tolerance_of
+    from wsss.export.own_masks import own_masks, refuse_own_folder, tolerance_of
     from wsss.export.source import manifest_of
     from wsss.score.truth.corrections.importer import import_masks as run_import
 
     manifest_dir = manifest_of(run)
+    refuse_own_folder(out, run)
     with ExitStack() as stack:
         takes_all = unchanged or form == "label-studio"  # which says itself what was submitted
         tolerance = tolerance_of(source) if form == "coco" else None

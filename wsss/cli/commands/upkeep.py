@@ -55,7 +55,7 @@ def verify(
     """
     from wsss.config.load import merged_yaml
     from wsss.pipeline.photo_run import is_of_photos, run_on_photos
-    from wsss.pipeline.run_folder import named_run
+    from wsss.pipeline.run_folder import PARTS, named_run, not_a_run
     from wsss.pipeline.runs import Runs
     from wsss.pipeline.verify.run import verify as check
 
@@ -66,6 +66,8 @@ def verify(
         if photos := run_on_photos(folder):
             run, command = folder.name, shlex.join(photos.command())
             os.chdir(photos.out)
+        elif is_missing and not any((folder / name).is_dir() for name in PARTS):
+            raise not_a_run(folder)
     where = ", ".join(map(str, config))
     findings = check(Runs(merged_yaml(*config), where=where), run, quick=quick)
     for finding in findings:

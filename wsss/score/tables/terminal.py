@@ -217,7 +217,8 @@ def print_results(folder: Path, *, classes: bool = False) -> None:
         console.print("No table: there is no ground truth to score against (data.masks).")
     elif not runs:
         raise ArtifactError(
-            f"{folder}: holds no results; run snakemake first, or pass results/<name>"
+            f"{folder}: holds no results; run snakemake first, or pass results/<name> or the "
+            "folder that `wsss photos` wrote"
         )
     products = {
         "page": [folder / "index.html"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsss.data.counted import list_images
+from wsss.data.counted import counted, list_images
 
 
 @dataclass
@@ -36,8 +36,8 @@ class ImportReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.masks} masks of {self.images} images in {self.out}: {self.new} new, "
-            f"{self.changed} changed, {self.unchanged} as before"
+            f"{counted(self.masks, 'mask')} of {counted(self.images, 'image')} in {self.out}: "
+            f"{self.new} new, {self.changed} changed, {self.unchanged} as before"
         ]
         if self.empty:
             lines.append(f"left out, since nothing was drawn there: {list_images(self.empty)}")
