@@ -296,6 +296,18 @@ def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_very_long_photo_does_not_fill_the_page(browser: Any, tmp_path: Path) -> None:
+    photos = [entry(tmp_path, "tall", (Tag(1, 0.9),), np.ones((600, 8), np.uint8))]
+    tree = ResultTree(tmp_path, tmp_path / "record.json")
+    tree.finish("photos", photos, CLASSES, provenance())
+    page, errors = opened(browser, tmp_path / "index.html")
+    box = page.locator(".card .photo").first.bounding_box()
+    assert 370 < box["height"] < 400
+    assert box["width"] / box["height"] == pytest.approx(8 / 600, rel=0.2)
+    assert not errors
+
+
+@pytest.mark.slow
 def test_five_thousand_photos(browser: Any, tmp_path: Path) -> None:
     """The page stays small, and shows its cards as one scrolls."""
     one = entries(tmp_path)[0]

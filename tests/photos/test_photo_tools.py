@@ -288,12 +288,15 @@ def test_a_photo_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
 def test_what_may_be_misspelt_and_which_files_are_not_used(tmp_path: Path) -> None:
     """Capital letters make no other word, and files have the names that a person sees."""
     draw_photos(tmp_path / "sub", {"a": 0, "b": 1})
+    shutil.copy(tmp_path / "sub/a.jpg", tmp_path / "sub/a.jpeg")
     (tmp_path / "sub/c.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     (tmp_path / "tags.csv").write_text(
-        "image,tags\na.jpg,Horse\nb.jpg,horsee\nc.HEIC,horse\nnone.jpg,horse\n"
+        "image,tags\na.jpg,Horse\na.jpeg,Horse\nb.jpg,horsee\nc.HEIC,horse\nnone.jpg,horse\n"
     )
-    data = photo_settings(tmp_path, "fast").data
-    lines = list(check_photos(data, 512).lines(1))
+    check = check_photos(photo_settings(tmp_path, "fast").data, 512)
+    lines = list(check.lines(1))
+    assert check.photos == 2
+    assert any(line.startswith("  sub/a.jpg: same name but for the ending: ") for line in lines)
     assert "  horsee 1: close to Horse 1, meant?" in lines
     assert any(line.startswith("  sub/c.HEIC: ") for line in lines)
     assert any(line.startswith("  none.jpg: missing file") for line in lines)

@@ -20,6 +20,7 @@ from wsss.data.datasets.classes import folder_classes, spelling
 from wsss.data.datasets.folder import read_folder
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import image_size, over_limit
+from wsss.data.ingest.triage import same_id
 from wsss.photos.review import is_narrow
 
 _OF_A_PROCESS, _PER_PIXEL = 400e6, 50
@@ -134,6 +135,7 @@ def check_photos(data: DataConfig, long_side: int | None) -> PhotoCheck:
     largest: tuple[Path, int, int] | None = None
     narrow: list[str] = []
     paths: set[Path] = set()
+    path_of_id: dict[tuple[str, str], Path] = {}
     for candidate in dataset.candidates:
         if candidate.path in paths:  # listed twice, used once
             continue
@@ -145,9 +147,12 @@ def check_photos(data: DataConfig, long_side: int | None) -> PhotoCheck:
                     reason = over_limit(width, height, data.max_pixels)
             except ImageError as error:
                 reason = error.reason
+        if not reason and (other := path_of_id.get((candidate.split, candidate.id))):
+            reason = same_id(candidate.path, other)
         if reason:
             problems.append(f"{_file_name(candidate.path, root)}: {reason}")
             continue
+        path_of_id[candidate.split, candidate.id] = candidate.path
         paths.add(candidate.path)
         if is_narrow(width, height, long_side):
             narrow.append(f"{candidate.path.name} ({width} x {height})")

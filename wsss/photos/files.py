@@ -9,7 +9,7 @@ from wsss.artifacts.digest import digest_file
 from wsss.data.datasets.files import PhotoIndex, find_root
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import image_size
-from wsss.data.ingest.triage import name_fault
+from wsss.data.ingest.triage import name_fault, same_id
 from wsss.data.manifest import Sample
 from wsss.photos.record import LeftOut
 
@@ -43,11 +43,7 @@ def photos_below(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
             left_out.append(left_out_photo(path, reason))
             continue
         if image in samples:
-            reason = (
-                f"differs from {samples[image].path} by its ending alone, and both would have the "
-                "same mask; rename one"
-            )
-            left_out.append(left_out_photo(path, reason))
+            left_out.append(left_out_photo(path, same_id(path, samples[image].path)))
             continue
         try:
             size = image_size(path)

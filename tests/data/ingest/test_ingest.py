@@ -101,7 +101,9 @@ def test_the_first_of_duplicate_ids_is_used(photos: Photos) -> None:
     photos.ingest()
     assert photos.samples()["a"].path == first
     assert photos.tags("a") == ["cat"]
-    assert photos.quarantine()["a"][1].startswith(f"duplicate id: {first} has it already")
+    assert photos.quarantine()["a"][1].startswith(
+        f"same name but for the ending: its mask would be that of {first}; rename one"
+    )
     first.write_text("no image")
     photos.ingest()
     assert photos.samples()["a"].path == second, "the second is used where the first cannot be"

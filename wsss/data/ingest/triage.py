@@ -159,6 +159,13 @@ def read_quarantine(path: Path) -> tuple[QuarantineRow, ...]:
         )
 
 
+def same_id(path: Path, other: Path) -> str:
+    """Why an image cannot be used beside another one of the same id."""
+    if path.with_suffix("") == other.with_suffix(""):
+        return f"same name but for the ending: its mask would be that of {other}; rename one"
+    return f"duplicate id: {other} has it already; rename one of them"
+
+
 def _unusable(
     image: Candidate, facts: ImageFacts, path_of_id: Mapping[tuple[str, str], Path]
 ) -> str:
@@ -172,7 +179,7 @@ def _unusable(
     if facts.error:
         return facts.error
     if other := path_of_id.get((image.split, image.id)):
-        return f"duplicate id: {other} has it already; rename one of them"
+        return same_id(image.path, other)
     return "no tag" if image.split == "train" and not image.tags else ""
 
 

@@ -50,7 +50,8 @@ const place = () => ($("viewer").open ? $("viewer") : document.body);
 function frame(photo, withMask, width) {
   const node = element("span", { className: "photo" });
   node.style.aspectRatio = `${photo.size[0]} / ${photo.size[1]}`;
-  if (width) node.style.width = `${width}px`;
+  // On a card no photo is higher than 24rem: very long ones would fill the page.
+  node.style.width = width ? `${width}px` : `min(100%, ${24 * photo.size[0] / photo.size[1]}rem)`;
   const image = element("img", { src: photo.small, alt: withMask ? `mask of ${photo.id}` : photo.id, loading: "lazy", decoding: "async" });
   node.append(image);
   if (withMask) {
