@@ -18,6 +18,7 @@ from tests.builders import clip_es_config, provenance, write_manifest_folder, wr
 from tests.demo_checkpoints import DEMO, LABELS, PREDICT, write_refiner, write_segmenter
 from wsss.api.clip import Clip
 from wsss.api.models import Predictor
+from wsss.api.results import ClassMaps
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
@@ -248,6 +249,17 @@ def test_the_pictures_of_a_sheet_lie_side_by_side(clip: Clip, times: int) -> Non
         # The left half of a cell of 180 pixels behind a margin of 16.
         assert abs(columns[0] - 16) <= 1
         assert abs(columns[-1] - (16 + 90)) <= 2
+
+
+def test_a_sheet_of_many_tags_is_not_wider_than_a_page() -> None:
+    tags = tuple(f"tag {k}" for k in range(20))
+    maps = np.zeros((20, 3, 4), np.float32)
+    six, twenty = (
+        ClassMaps(PHOTO, tags[:count], maps[:count], maps[:count]).plot() for count in (6, 20)
+    )
+    assert six.width > six.height
+    assert twenty.width < 1000
+    assert twenty.height > 20 * 160
 
 
 MAPS = np.zeros((2, 3, 4), np.float32)

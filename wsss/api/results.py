@@ -22,6 +22,8 @@ from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_she
 
 PALETTE: UInt8[np.ndarray, "256 3"] = np.array(voc_palette(), np.uint8)
 """RGB colour of each label, VOC's."""
+_MOST_COLUMNS = 6
+"""Tags that stand side by side on a sheet."""
 _SMALLEST = 360
 """Smaller photos are enlarged for a picture, pixels of the longer side."""
 
@@ -64,17 +66,24 @@ class ClassMaps:
         return Image.fromarray(_heat(_enlarged(self.photo), best, shown))
 
     def plot(self) -> Image.Image:
-        """A sheet: the photo, and the map of each tag before and after the affinity."""
-        stages = [("maps", self.maps), ("propagated", self.propagated)]
-        columns = range(len(self.tags))
+        """A sheet: the photo, and the map of each tag before and after the affinity.
+
+        A column is a tag; with more than six tags, a row is one.
+        """
+        stages = {"maps": self.maps}
+        if self.propagated is not None:
+            stages["propagated"] = self.propagated
+        tags = range(len(self.tags))
         photo = _in_cell(self.photo)
-        rows = [
-            Row((photo, *(_heat(photo, maps, [k]) for k in columns)), name, ())
-            for name, maps in stages
-            if maps is not None
-        ]
+        heat = {name: [_heat(photo, maps, [k]) for k in tags] for name, maps in stages.items()}
+        columns: tuple[str, ...] = self.tags
+        rows = [Row((photo, *maps), name, ()) for name, maps in heat.items()]
+        if len(tags) > _MOST_COLUMNS:
+            columns = tuple(stages)
+            by_tag = zip(self.tags, *heat.values(), strict=True)
+            rows = [Row((photo, *maps), tag, ()) for tag, *maps in by_tag]
         note = "Dark is 0, bright is 1; a line surrounds what is above 0.5."
-        return draw_sheet("Class activation maps", ["photo", *self.tags], rows, [], note)
+        return draw_sheet("Class activation maps", ["photo", *columns], rows, [], note)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,13 +19,14 @@ from wsss.score.figures import curves
 from wsss.score.figures.contact_sheet import contact_sheet, sample_images
 from wsss.score.figures.curves import class_chart, loss_curve, smoothed
 from wsss.score.figures.overlay import paint_heat, paint_labels
-from wsss.score.figures.sheet_layout import CELL
+from wsss.score.figures.sheet_layout import CELL, Row, draw_sheet
 from wsss.score.record import write_records
 from wsss.score.truth.find import TruthError
 
 from ..conftest import Run
 from ..tables.test_write import make_record, records
 
+BLANK = np.zeros((90, 120, 3), np.uint8)
 PALETTE = np.arange(256, dtype=np.uint8)[:, None] * np.array([[3, 5, 7]], np.uint8)
 
 
@@ -224,3 +225,14 @@ def test_class_chart(tmp_path: Path) -> None:
     write_records(tmp_path / "r.json", [])
     with pytest.raises(ArtifactError, match="no records to draw"):
         class_chart([tmp_path / "r.json"], paths[0])
+
+
+def test_long_titles_keep_their_start_and_long_ids_their_end() -> None:
+    def drawn(title: str, name: str) -> np.ndarray:
+        return np.asarray(draw_sheet("t", [title], [Row((BLANK,), name, ())], [], ""))
+
+    long = 60 * "x"
+    expected = drawn(f"a{long}1", f"1{long}a")
+    assert np.array_equal(drawn(f"a{long}2", f"2{long}a"), expected)
+    assert not np.array_equal(drawn(f"b{long}1", f"1{long}a"), expected)
+    assert not np.array_equal(drawn(f"a{long}1", f"1{long}b"), expected)

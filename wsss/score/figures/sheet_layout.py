@@ -81,7 +81,7 @@ def draw_sheet(
     pen.text((_MARGIN, _MARGIN), title, _INK, font(title, 15, bold=True))
     for index, name in enumerate(columns):
         centre = _MARGIN + index * (CELL + _GAP) + CELL // 2
-        head = _fit(name, 13, CELL, bold=True)
+        head = _fit(name, 13, CELL, bold=True, keeps_start=True)
         pen.text((centre, top - 8), head, _INK, font(head, 13, bold=True), anchor="ms")
     y = top
     for row, height in zip(rows, heights, strict=True):
@@ -158,9 +158,16 @@ def _wrap_text(text: str, width: int) -> list[str]:
     return lines
 
 
-def _fit(text: str, points: int, width: int, *, bold: bool = False) -> str:
+def _fit(
+    text: str, points: int, width: int, *, bold: bool = False, keeps_start: bool = False
+) -> str:
+    """A text that is cut to a width: at its start, unless it shall keep that."""
     if _length(text, points, bold=bold) <= width:
         return text
+    if keeps_start:
+        while text and _length(text + "…", points, bold=bold) > width:
+            text = text[:-1]
+        return text + "…"
     while text and _length("…" + text, points, bold=bold) > width:
         text = text[1:]  # ids differ at their end
     return "…" + text
