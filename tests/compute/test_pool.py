@@ -16,7 +16,7 @@ import pytest
 from tests.machines import no_new_bytes
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.errors import WriteError
-from wsss.compute.pool import WorkerError, WorkerPool
+from wsss.compute.pool import WorkerError, WorkerPool, as_completed_ahead
 from wsss.compute.shared_memory import SharedMemoryError
 
 
@@ -164,3 +164,8 @@ def test_full_shared_memory_is_no_full_disk(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="File too large") as caught:
         write(multiprocessing.get_context("spawn").Lock)  # as a library would
     assert not isinstance(caught.value, WriteError)
+
+
+def test_a_killed_process_without_order_is_a_clear_error() -> None:
+    with pytest.raises(WorkerError, match=r"^drawing: .*compute\.workers"):
+        list(as_completed_ahead(os._exit, [1], workers=1, description="drawing"))

@@ -1,11 +1,11 @@
 """A process that imports large packages once and then forks: `python -m wsss …`, or `snakemake`.
 
 Most of a job of the tests is the import of these packages. A child is the program after them, in a
-folder and an environment of its own. With the first job of a project a second server forks from the
-first, which imports the package of that project, too, as its sources are now; it ends when nobody
-asks it for a while. `job_client.py` takes the place of `python` in the jobs of an engine of the
-tests, and knows the server of its project by the sources. Engines of `run_snakemake` are children,
-too.
+folder and an environment of its own. With the first program of a project a second server forks from
+the first, which imports the package of that project, too, as its sources are now; it ends when
+nobody asks it for a while. `job_client.py` takes the place of `python` in the jobs of an engine of
+the tests, and knows the server of its project by the sources. Engines of `run_snakemake` are
+children, too.
 """
 
 import atexit
@@ -243,15 +243,17 @@ def _import_packages() -> None:
 def _receive(client: socket.socket) -> tuple[dict[str, object], list[int]]:
     """A request and the client's standard files; empty for one that needs another start."""
     client.settimeout(_IDLE)
-    head, files, _, _ = socket.recv_fds(client, _LENGTH, 3)
-    length, content = int.from_bytes(head, "big"), b""
-    while len(content) < length and (part := client.recv(length - len(content))):
-        content += part
-    if head and len(content) == length:  # else its client was killed
-        request = json.loads(content)
-        if _threads(request["env"]) is not None and _started_alike(request["env"]):
-            return request, files
-        client.sendall(b"again")
+    files: list[int] = []
+    with suppress(OSError):  # the client was killed
+        head, files, _, _ = socket.recv_fds(client, _LENGTH, 3)
+        length, content = int.from_bytes(head, "big"), b""
+        while len(content) < length and (part := client.recv(length - len(content))):
+            content += part
+        if len(head) == _LENGTH and len(content) == length:  # else it was killed while it wrote
+            request = json.loads(content)
+            if _threads(request["env"]) is not None and _started_alike(request["env"]):
+                return request, files
+            client.sendall(b"again")
     client.close()
     return {}, files
 

@@ -1,7 +1,9 @@
 """Jobs that fork from a server say and return what the interpreter itself would."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +33,21 @@ def test_as_the_interpreter(arguments: list[str], code: int, tmp_path: Path) -> 
 
     assert run(python_of_jobs()) == run(sys.executable)
     assert run(python_of_jobs())[0] == code
+
+
+def test_a_killed_client_does_not_end_the_server(tmp_path: Path) -> None:
+    """Not before its request, in the middle of it, nor before the answer."""
+    address = str(python_of_jobs().with_name("socket"))
+    request = json.dumps({"env": {"PYTHONHASHSEED": "9"}}).encode()  # not of this server's start
+    head = len(request).to_bytes(8, "big")
+    for content in (b"", head[:3], head + request[:5], head + request):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(address)
+            client.sendall(content)
+    done = subprocess.run(
+        [python_of_jobs(), "-m", "wsss", "--version"], cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 0
 
 
 _PROGRAM = """\

@@ -80,13 +80,13 @@ def possible_targets():
     }
     for run in RUNS:
         part = f"1-of-{RUNS[run].config.shards}"
-        named = {
+        run_files = {
             file.replace("{run}", run).replace("{part}", part) for file in sorted(files)
         }
         names += [
             file.replace("{split}", split)
             for split in ("train", "val")
-            for file in named
+            for file in run_files
         ]
     return list(dict.fromkeys(names))
 

@@ -1,4 +1,4 @@
-"""Run a function over images in processes, in order: the CRF holds the interpreter lock."""
+"""Run a function over images in processes: the CRF holds the interpreter lock."""
 
 from __future__ import annotations
 

@@ -73,10 +73,10 @@ def refuse_own_folder(out: Path, run: Path) -> None:
         ExportError: it is such a folder.
     """
     folder = run_folder(run, "masks").resolve()
-    own = [folder / "masks", folder / "gallery"]
+    filled_folders = [folder / "masks", folder / "gallery"]
     if is_of_photos(folder.parents[1]):
-        own.append(folder.parents[1] / "masks")
-    if any(out.resolve().is_relative_to(path) for path in own):
+        filled_folders.append(folder.parents[1] / "masks")
+    if any(out.resolve().is_relative_to(path) for path in filled_folders):
         raise ExportError(
             f"--out {out}: the run writes its own masks there, over corrected ones; name a folder "
             "of your own"

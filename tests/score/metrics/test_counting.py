@@ -1,6 +1,5 @@
 """What the counting of all products shares."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from tests.builders import write_shard
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item
-from wsss.compute.pool import WorkerError, as_completed_ahead
 from wsss.score.metrics.counting import Part
 
 
@@ -29,8 +27,3 @@ def test_a_shard_stays_open_until_it_is_replaced(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ArtifactError, match="no such shard"):
         Part(path, ()).open("masks")
-
-
-def test_a_killed_process_is_a_clear_error() -> None:
-    with pytest.raises(WorkerError, match=r"^drawing: .*compute\.workers"):
-        list(as_completed_ahead(os._exit, [1], workers=1, description="drawing"))
